@@ -268,7 +268,7 @@ def build_index(
         rescore: Results of codes that the floats of a query order again; None keeps it, 100 at first.
         update: Embed only what is new or changed.
         resume: Go on with a run that was interrupted.
-        device: `auto`, `cpu` or `cuda`.
+        device: `auto`, `cpu`, `cuda` or `openvino`.
         progress: Whether to show bars.
 
     Raises:

@@ -86,15 +86,18 @@ def _usearch(gallery: Vectors) -> Made:
     graph = Index(ndim=gallery.shape[1], metric="ip", dtype="f32")  # connectivity 16, expansion_add 128
     for start in range(0, len(gallery), CHUNK):
         some = np.ascontiguousarray(gallery[start : start + CHUNK])
-        graph.add(np.arange(start, start + len(some)), some, threads=os.cpu_count())
+        graph.add(np.arange(start, start + len(some)), some, threads=os.cpu_count() or 1)
 
     def find(queries: Vectors) -> NDArray[np.int64]:
         return np.atleast_2d(graph.search(queries, K, threads=1).keys).astype(np.int64)
 
     def set_breadth(breadth: int) -> None:
-        graph.expansion_search = breadth
+        graph.expansion_search = breadth  # type: ignore[misc, unused-ignore]
 
-    return f"usearch {__version__}", find, set_breadth, graph.save
+    def save(file: str) -> None:
+        graph.save(file)
+
+    return f"usearch {__version__}", find, set_breadth, save
 
 
 def _memory() -> int:

@@ -1,6 +1,6 @@
 """Measure how well labelled photos are found by words, with a stand-in for the text model of a teacher.
 
-python benchmarks/text.py idx --vectors teacher.npz --photos grocery
+python benchmarks/text.py idx --vectors asking/demo.npz --gallery gallery.csv --queries queries.csv
 
 There is no text model of the teachers here, so one is made up: the vector of a class is the mean of what the
 teacher says of the class's query photos, moved by a gap as wide as that between the texts and images of CLIP.
@@ -9,7 +9,6 @@ teacher and its student, not how well a text model knows the classes.
 """
 
 import argparse
-import csv
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.embedders.teacher_space import TEACHER_SPACE, TeacherSpace
+from index.evaluation.evaluate import read_labels
 from index.evaluation.metrics import overlap_at_k
 from index.io import content_digest
 from index.search import RERANK, Searcher, open_searcher
@@ -30,14 +30,14 @@ class StandIn:
 
     name = "stand-in"
 
-    def __init__(self, photos: NDArray[np.float32], labels: NDArray[np.int64], seed: int = 0) -> None:
+    def __init__(self, photos: NDArray[np.float32], labels: NDArray[np.str_], seed: int = 0) -> None:
         self._random = np.random.default_rng(seed)
         self._photos, self._labels, self._mean = photos, labels, photos.mean(axis=0)
         gap = self._random.normal(size=photos.shape[1])
         self._gap = GAP * gap / np.linalg.norm(gap)
 
     def prepare(self, text: Text) -> str:
-        """Take the words; those of a class are its number."""
+        """Take the words; those of a class are its label."""
         return text.words
 
     def embed(self, batch: list[str]) -> NDArray[np.float32]:
@@ -46,22 +46,20 @@ class StandIn:
         return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
     def _of(self, word: str) -> NDArray[np.float32]:
-        if word.isdigit():
-            return self._photos[self._labels == int(word)].mean(axis=0)
+        if len(photos := self._photos[self._labels == word]):
+            return photos.mean(axis=0)
         return self._photos[self._random.integers(len(self._photos))]
 
 
-def read_labels(photos: Path, file: str) -> dict[str, int]:
-    """Read the label of each photo, by its content digest."""
-    with (photos / file).open() as lines:
-        rows = list(csv.DictReader(lines))
-    return {content_digest((photos / row["path"]).read_bytes()): int(row["label"]) for row in rows}
+def label_digests(file: Path) -> dict[str, str]:
+    """Read the label of each photo of a CSV file, by its content digest."""
+    return {content_digest(entry.file.read()[0]): entry.label for entry in read_labels(file)}
 
 
-def rankings(searcher: Searcher, classes: list[int], mode: str) -> NDArray[np.int64]:
+def rankings(searcher: Searcher, classes: list[str], mode: str) -> NDArray[np.int64]:
     """Search for every class by its words: `(classes, gallery)` ids."""
     depth = 100 if mode == RERANK else len(searcher.index)
-    found = [searcher.find_text(Text(str(label)), mode, depth).results.ids[0] for label in classes]
+    found = [searcher.find_text(Text(label), mode, depth).results.ids[0] for label in classes]
     return np.array(found)
 
 
@@ -72,12 +70,13 @@ def main() -> None:
     )
     parser.add_argument("index", type=Path, help="made with --teacher")
     parser.add_argument("--vectors", type=Path, required=True, help="the teacher's, by content digest")
-    parser.add_argument("--photos", type=Path, required=True, help="with gallery.csv and queries.csv")
+    parser.add_argument("--gallery", type=Path, required=True, help="path,label of the photos searched")
+    parser.add_argument("--queries", type=Path, required=True, help="path,label of others")
     parser.add_argument("--space", type=Path, help=f"{TEACHER_SPACE}, where the index has none")
     given = parser.parse_args()
     with np.load(given.vectors) as arrays:
         known = dict(zip(arrays["ids"].tolist(), arrays["vectors"], strict=True))
-    queries, gallery = (read_labels(given.photos, f"{name}.csv") for name in ("queries", "gallery"))
+    queries, gallery = map(label_digests, (given.queries, given.gallery))
     rows = np.array([known[digest] for digest in queries])
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     searcher = open_searcher(given.index, device="cpu", with_teacher=False)

@@ -126,7 +126,10 @@ def _consult_queries(task: Task, pool: Pool, replayed: Set[str], limit: int) -> 
     both = zip(reader.digest(given), given, strict=True)
     found = {digest: file for digest, file in both if digest not in others}
     if len(found) < FEWEST:
-        raise UsageError(f"--queries needs {FEWEST} photos that are not in the pool; {len(found)} here.")
+        raise UsageError(
+            f"--queries needs {FEWEST} photos that are not in the pool; {len(found)} here. "
+            "Give more, or none."
+        )
     digests, wanted = sorted(found), share_for_queries(task.options.budget)
     order = np.random.default_rng(task.options.seed).permutation(len(digests)).tolist()
     files = [found[digest] for digest in digests]

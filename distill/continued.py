@@ -59,7 +59,9 @@ def continue_by_name(
     if model.key != run["teacher"]["key"]:
         if model.name == run["teacher"]["name"]:
             raise UsageError(f"{model.name} has changed since it taught {student}. Give it as it was then.")
-        raise UsageError(f"{student} was taught by {run['teacher']['name']}, not by {model.name}.")
+        raise UsageError(
+            f"{student} was taught by {run['teacher']['name']}, not by {model.name}. Leave --teacher out."
+        )
     weights = _read_weights(student / WEIGHTS)
     same_size = replace(options, target=None)
     fabric = start(out, same_size)

@@ -86,7 +86,7 @@ def _sample_files(index: Index, ledger: Ledger, options: Options) -> list[ImageF
 
 def _require_some(index: Index, unchanged: int) -> None:
     if not unchanged:
-        raise UsageError(f"None of the images of {index} is where it was, unchanged.")
+        raise UsageError(f"None of the images of {index} is still in its place, unchanged. Index them again.")
 
 
 def _open_floats(path: Path, out: Path) -> Index:

@@ -26,7 +26,7 @@ def choose_provider(device: str, available: Sequence[str], gpus: int) -> str:
     missing = "this ONNX Runtime has no CUDA: install the gpu extra"
     if CUDA in available:
         missing = "the driver sees no GPU"
-    raise UsageError(f"--device cuda cannot be had: {missing}.")
+    raise UsageError(f"--device cuda does not work: {missing}.")
 
 
 def check_provider(device: str, wanted: str, active: Sequence[str]) -> None:

@@ -305,7 +305,7 @@ def test_a_wrong_argument_of_distill_is_named(folder, tmp_path, given, message):
         ({"metadata": 3}, r"^metadata must be a path, not 3\.$"),
         ({"exclude": b"x"}, r"^exclude must be text, or several, not b'x'\.$"),
         ({"rescore": 50}, r"^rescore is for codes\. Give codes, too, or leave it out\.$"),
-        ({"rescore": -1}, r"^codes and rescore must not be below 0: 0, -1\.$"),
+        ({"rescore": -1}, r"^codes and rescore must be 0 or more, not 0 and -1\.$"),
         ({"foo": 1}, r"unexpected keyword argument 'foo'\. There are images, student, "),
     ],
 )

@@ -21,10 +21,14 @@ HELPER = (
     "A free network that helps to predict the teacher's answers, best the one that it was made from: an ONNX "
     "file, a file of vectors, or file.py:function. May repeat."
 )
-TARGET = "Shrink the student while it learns, to milliseconds an image on one core here; several for a curve."
+BUDGET = "Most images to send to the teacher, over all runs; several, such as 100,500, make a student each."
+TARGET = (
+    "Shrink the student while it learns, to this many milliseconds an image on one core of this machine; "
+    "several, such as 0.5,1,2, make a student each."
+)
 BITS = (
-    "Give the student codes of so many bits, such as 64, 128 or 256, fitted to the images. Nobody is asked, "
-    "and its vectors stay the same."
+    "Give the student codes of this many bits, such as 64, 128 or 256, fitted to the images. Costs no "
+    "answers; its vectors stay the same."
 )
 COMPARED_QUERIES = "Photos like those that will be searched with, to compare rankings on. May repeat."
 RANKERS = "Address of a chat or rerank endpoint, .csv or .parquet of query,better,worse, or file.py:function."
@@ -50,23 +54,25 @@ def distill(
     out: Annotated[Path | None, option("The student folder to write.")] = None,
     former: Annotated[Path | None, typer.Option("--continue", help=FORMER)] = None,
     teacher_option: shared.TeacherOptions = None,
-    budget: Annotated[str, option("Most images to send to the teacher, ever; several for a curve.")] = "500",
+    budget: Annotated[str, option(BUDGET)] = "500",
     student: Annotated[str, option("tiny, small or base; or a timm name.")] = "small",
     size: Annotated[int | None, option("The student's input side in pixels.", "128; 192 of base")] = None,
     dim: Annotated[int, option("Dimension of the student's embeddings.")] = 256,
     bits: Annotated[
-        int, option("Codes to search by, of so many bits, such as 128; see quantize --bits.", "none")
+        int, option("Codes to search by, of this many bits, such as 128; see quantize --bits.", "none")
     ] = 0,
     queries: Annotated[Several, option(QUERIES, "photos of the pool")] = None,
     also: Annotated[
-        Several, option("Photos to ask about before all others, as the page's ask.txt. May repeat.", "none")
+        Several, option("Photos to ask about first, such as the ask.txt of the page. May repeat.", "none")
     ] = None,
     helper: Annotated[Several, option(HELPER, "none")] = None,
     exclude: shared.Exclude = None,
     select: Annotated[
         str, option("How to choose the images sent to the teacher: kmeans, kcenter or random.")
     ] = "kmeans",
-    stages: Annotated[int | None, option("Stages of the student to keep.", "to 1/16 of the image")] = None,
+    stages: Annotated[
+        int | None, option("Stages of the network to keep: fewer are faster.", "to 1/16 of the image")
+    ] = None,
     target_ms: Annotated[str | None, option(TARGET, "as it is")] = None,
     target_parameters: Annotated[
         str | None, option("The same, to a number of parameters, such as 0.7M.", "as it is")
@@ -148,7 +154,7 @@ def upgrade(
     teacher: Annotated[str, option(f"The new teacher. {shared.TEACHERS}")],
     out: Annotated[Path, option("The student folder to write.")],
     teacher_option: shared.TeacherOptions = None,
-    budget: Annotated[int, option("Most images to send to the teacher, ever.")] = 500,
+    budget: Annotated[int, option("Most images to send to the teacher, over all runs.")] = 500,
     steps: shared.Steps = None,
     seed: shared.Seed = 0,
     ledger: shared.LedgerFile = None,

@@ -36,7 +36,9 @@ def build(
     memory: Annotated[
         float | None, option("GiB that each search index may take.", "1.0, or as before")
     ] = None,
-    codes: Annotated[int, option("Search by the student's codes of so many bits.", "by its vectors")] = 0,
+    codes: Annotated[
+        int, option("Search by the student's codes of this many bits, such as 128.", "by its vectors")
+    ] = 0,
     rescore: Annotated[
         int | None, option("Results of codes to order again by the floats of a query.", "100, or as before")
     ] = None,
@@ -57,7 +59,8 @@ def build(
     price: shared.Price = None,
     dry_run: shared.DryRun = False,
     device: Annotated[
-        str, typer.Option(help="auto, cpu, cuda, or openvino: that on the CPU, if it is faster.")
+        str,
+        typer.Option(help="auto, cpu, cuda, or openvino: on the CPU, where that is measured to be faster."),
     ] = "auto",
 ) -> None:
     """Embed images and write an index."""

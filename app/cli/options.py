@@ -33,20 +33,25 @@ Student = Annotated[
 Exclude = Annotated[
     Several, option("Names to leave out of folders, shards and lists, as '*_small.jpg'. May repeat.")
 ]
-Weights = Annotated[str, option("auto, none, or a .pth or .safetensors file.")]
+Weights = Annotated[
+    str, option("The network's: auto (ImageNet), none (random), or a .pth or .safetensors file.")
+]
 Steps = Annotated[int | None, option("Training steps.", "by the number of images")]
 Seed = Annotated[int, option("Random seed.")]
 Device = Annotated[str, option("auto, cpu or cuda.")]
-Teacher = Annotated[str | None, option("Teacher, if it is no file or has moved.")]
-Ranker = Annotated[str | None, option("Orders 50 results in mode rerank, as of `judge`.", False)]
+Teacher = Annotated[str | None, option("The teacher, if it is not a file or has moved.")]
+Ranker = Annotated[str | None, option("Orders 50 results in mode rerank; see judge.", False)]
 Paid = Annotated[int, option("Most answers to pay for, ever.")]
 Title = Annotated[str, option("Column of the metadata that names photos.", "file name")]
 Link = Annotated[str, option("Column with the address that a photo leads to.", "none")]
 TEXT_TEACHER = "The teacher's text model, to search by words: ONNX file or http(s) address."
 TextTeacher = Annotated[str | None, option(TEXT_TEACHER, envvar="RETRIEVAL_TEXT_TEACHER")]
-Tokenizer = Annotated[Path | None, option("tokenizer.json of that ONNX file.", envvar="RETRIEVAL_TOKENIZER")]
+Tokenizer = Annotated[
+    Path | None,
+    option("tokenizer.json of --text-teacher, if that is an ONNX file.", envvar="RETRIEVAL_TOKENIZER"),
+]
 TextOptions = Annotated[
-    Several, option("An option of the text model, as --teacher-option. May repeat.", metavar="KEY=VALUE")
+    Several, option("An option of the text model, such as output=NAME. May repeat.", metavar="KEY=VALUE")
 ]
 LedgerFile = Annotated[Path | None, option("File of paid answers.", "in the cache folder")]
 Price = Annotated[float | None, option("Price of a thousand teacher calls, in your currency.")]

@@ -16,7 +16,7 @@ WHITEN = (
     "equal, which needs many times more images than dimensions."
 )
 RADIUS = "Cosine distance up to which images are near-duplicates."
-USUAL_RADIUS = "half of that within which 95 % of the images do not have five others"
+USUAL_RADIUS = "half of that within which 95 % of the images have fewer than five others"
 
 
 def search(
@@ -26,11 +26,11 @@ def search(
     ],
     k: Annotated[int, typer.Option("-k", help="How many results.")] = 10,
     mode: Annotated[str, option("student, teacher, asymmetric or rerank.")] = "student",
-    where: Annotated[Several, option("column=one,other or column<20. May repeat.", False)] = None,
+    where: Annotated[Several, option("column=one,other or 'price<20'. May repeat.", False)] = None,
     like: Annotated[Several, option("A photo to find more of. May repeat.", False)] = None,
     unlike: Annotated[Several, option("A photo to find less of. May repeat.", False)] = None,
     prefix: Annotated[str, option("Only images with a path that starts with this.")] = "",
-    cut: Annotated[float, option("Least share of the best score.")] = 0.0,
+    cut: Annotated[float, option("Drop results below this share of the best.", False)] = 0.0,
     model: shared.Student = None,
     teacher: shared.Teacher = None,
     ranker: shared.Ranker = None,

@@ -88,7 +88,7 @@ class ServerOptions:
             if not re.fullmatch(r"https?://[a-z0-9.-]+(:[0-9]+)?", origin):
                 raise UsageError(f"--origin must be as https://shop.example, without a path, not {origin!r}.")
         if self.origins and self.password:
-            raise UsageError(f"Pages of an --origin have no password to send. Unset {PASSWORD}.")
+            raise UsageError("Pages of an --origin cannot send a password. Leave one of them out.")
         for file in self.labelled or ():
             read_labels(file)  # now: the report reads it when it is looked at
 

@@ -212,7 +212,8 @@ def load_weights(trunk: nn.Module, file: Path, in_order: bool = False) -> None:
             state = dict(state.get("state_dict", state))
     except Exception as error:  # not a weights file: every format complains in its own way
         raise UsageError(
-            f"{file} holds no weights that can be read safely ({type(error).__name__})."
+            f"{file} holds no weights that can be read safely ({type(error).__name__}). "
+            "Give a .safetensors file, or a .pth of a state_dict."
         ) from error
     counted = "num_batches_tracked"
     own = {key: value for key, value in trunk.state_dict().items() if not key.endswith(counted)}

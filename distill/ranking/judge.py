@@ -71,7 +71,7 @@ def judge(
     for failure in (failures + failed)[:NAMED]:
         say(f"No answer about {failure.path}: {failure.reason}.")
     if not found:
-        raise RetrievalError(f"{ranker.name} has an answer about no list. Check it, the photos and --budget.")
+        raise RetrievalError(f"{ranker.name} answered about no list. Check it, the photos and --budget.")
     told = Answered.of(found, [answers[key_of(rows, pool)] for rows in found])
     say(f"Learning from {count(len(found), 'list')}.")
     held = hold_out([pool.digests[rows[0]] for rows in found], HELD_OUT)

@@ -22,7 +22,7 @@ def choose_accelerator(device: str, cuda: bool, bf16: bool) -> tuple[str, str]:
     if device not in ("auto", "cpu", "cuda"):
         raise UsageError(f"No device {device!r}. Give one of auto, cpu, cuda.")
     if device == "cuda" and not cuda:
-        raise UsageError("--device cuda cannot be had: torch sees no GPU.")
+        raise UsageError("--device cuda does not work: torch sees no GPU. Give --device cpu.")
     if device == "cpu" or not cuda:
         return "cpu", "32-true"
     return "cuda", "bf16-mixed" if bf16 else "32-true"
@@ -44,7 +44,7 @@ def open_fabric(device: str, alone: bool = False) -> Fabric:
     )
     fabric.launch()
     if fabric.device.type != accelerator:
-        raise UsageError(f"Training fell back from {accelerator} to {fabric.device.type}.")
+        raise UsageError(f"Training fell back from {accelerator} to {fabric.device.type}. Give --device cpu.")
     return fabric
 
 

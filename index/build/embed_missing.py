@@ -139,8 +139,8 @@ def ask_along(
         reasons += asked.failures[: 1 - len(reasons)]
     if denied:
         raise BudgetError(
-            f"{paid.ledger.spent} of the budget of {paid.budget} are spent, and images are left. What was "
-            f"answered is kept in {paid.ledger.path}. Give a larger --budget."
+            f"{paid.ledger.spent} of the budget of {paid.budget} are spent, and some images have no answer "
+            f"yet. What was answered is kept in {paid.ledger.path}. Give a larger --budget."
         )
     if reasons and not paid.dim:
         raise RetrievalError(f"No image has an answer. The first: {reasons[0].path}: {reasons[0].reason}.")

@@ -61,7 +61,7 @@ class VectorsEmbedder(Embedder):
             raise UsageError(f"{path} has no id in row {lacking[0]}; it needs {LAYOUT}.")
         self._rows = {name: i for i, name in enumerate(ids)}
         if len(self._rows) < len(ids):
-            raise UsageError(f"{path} names an image twice.")
+            raise UsageError(f"{path} names an image twice. Keep one row of each.")
         plain = [plain_path(name) for name in ids]
         times = Counter(plain)
         self._plain = {name: i for i, name in enumerate(plain) if times[name] == 1}

@@ -43,13 +43,14 @@ class IndexOptions:
 
     def __post_init__(self) -> None:
         if self.codes < 0 or (self.rescore or 0) < 0:
-            raise UsageError(f"--codes and --rescore must not be below 0: {self.codes}, {self.rescore or 0}.")
+            given = f"{self.codes} and {self.rescore or 0}"
+            raise UsageError(f"--codes and --rescore must be 0 or more, not {given}.")
         if self.codes % 8:
             raise UsageError(f"--codes must be a multiple of 8, as the student has them, not {self.codes}.")
         if self.rescore is not None and not self.codes:
             raise UsageError("--rescore is for codes. Give --codes, too, or leave it out.")
         if self.codes and self.factory not in (None, AUTO):
-            raise UsageError("--factory is for vectors. Leave it out: codes are told --recall.")
+            raise UsageError("--factory is for vectors. With --codes give --recall instead.")
         self.choose_target(None)  # which says what is wrong with it
 
     def choose_rescore(self, made: Space, before: Space | None) -> int:

@@ -52,7 +52,7 @@ def open_writer(out: str | None, backend: str, uri: str, collection: str | None)
             raise UsageError("--backend milvus needs a --collection.")
         return MilvusWriter(parse_address(f"{uri.rstrip('/')}/{collection}"), Path(out) if out else None)
     if collection:
-        raise UsageError("--collection is for --backend milvus.")
+        raise UsageError("--collection is for Milvus. Give --backend milvus too.")
     if not out:
         raise UsageError("Give --out, the index folder to write.")
     return FolderStore(Path(out))

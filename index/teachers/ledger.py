@@ -213,7 +213,8 @@ class Ledger(AbstractContextManager["Ledger"]):
             dim = db.execute("SELECT dim FROM teacher").fetchone()[0] or vectors.shape[1]
             if vectors.shape[1] != dim:
                 raise RetrievalError(
-                    f"{self.path} holds answers of length {dim}, not {vectors.shape[1]}. Is it another model?"
+                    f"{self.path} holds answers of length {dim}, not {vectors.shape[1]}. "
+                    "If it is another model, give another --ledger."
                 )
             db.execute(
                 "UPDATE teacher SET dim = ?, timed = timed + ?, busy = busy + ?",

@@ -110,7 +110,9 @@ def _reading(path: Path) -> Iterator[sqlite3.Connection]:
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
             if version_of(db) != FORMAT:
-                raise UsageError(f"{path} is not a ledger of this version.")
+                raise UsageError(
+                    f"{path} is not a ledger of this version. Give another, or the version that wrote it."
+                )
             yield db
     except sqlite3.OperationalError as error:
         raise RetrievalError(f"{path} cannot be read: {error}. Copy it to where you may write.") from error

@@ -265,7 +265,7 @@ def test_what_is_for_vectors_is_refused_in_one_line(folder, student, teacher_fil
         upgrade_by_name(tmp_path / "idx", TeacherSpec(str(teacher_file)), tmp_path / "new", None)
     with pytest.raises(UsageError, match="--factory is for vectors"):
         IndexOptions(factory="HNSW32", codes=16)
-    with pytest.raises(UsageError, match="--codes and --rescore must not be below 0: 16, -1"):
+    with pytest.raises(UsageError, match="--codes and --rescore must be 0 or more, not 16 and -1"):
         IndexOptions(codes=16, rescore=-1)
     with pytest.raises(UsageError, match="--codes must be a multiple of 8, as the student has them, not 12"):
         IndexOptions(codes=12)

@@ -59,7 +59,9 @@ def find_disagreements(searcher: Searcher, report: Callable[[float], None]) -> A
 def compute_agreements(searcher: Searcher, report: Callable[[float], None], most: int = MOST) -> Agreements:
     """Search with at most `most` random images of a gallery in both spaces; UsageError without a teacher."""
     if "teacher" not in searcher.stored_modes:
-        raise UsageError("This index was made without a teacher: there is nothing to compare.")
+        raise UsageError(
+            "This index was made without a teacher: there is nothing to compare. Index again with --teacher."
+        )
     items = sample_items(searcher.index, most)
     overlap, rbo = np.empty(len(items)), np.empty(len(items))
     for start in range(0, len(items), CHUNK):

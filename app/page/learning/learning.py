@@ -74,7 +74,7 @@ class Inbox:
             UsageError: There is no room for it.
         """
         if suffix not in (EXTENSIONS | HEIC if reads_heic() else EXTENSIONS):
-            raise UsageError("That is no image file.")
+            raise UsageError("This is not an image file.")
         if not 0 <= place < MOST:
             raise UsageError(f"Send at most {MOST} photos.")
         decode(data, f"photo {place}", SMALL)
@@ -87,7 +87,9 @@ class Inbox:
     def require_enough(self) -> None:
         """Raise UsageError unless there are enough photos to learn from."""
         if (found := sum(1 for _ in self.folder.iterdir())) < FEWEST:
-            raise UsageError(f"{found} photos can be read, and at least {FEWEST} are needed.")
+            raise UsageError(
+                f"{found} photos can be read; at least {FEWEST} are needed. Choose a folder with more."
+            )
 
 
 class Learning:
@@ -163,7 +165,7 @@ class Learning:
     def inbox_of(self, number: int) -> Inbox:
         """Find what takes the folder with that number; UsageError if another has taken its place."""
         if not self._inbox or number != self._sent:
-            raise UsageError("Another page sends a folder, or has. Choose yours again.")
+            raise UsageError("Another page has sent a folder since. Choose yours again.")
         return self._inbox
 
     def _make(self, images: Path | None, out: Path) -> Path:

@@ -96,7 +96,10 @@ def measure(searcher: Searcher, report: Callable[[float], None]) -> list[Point]:
     """
     index = searcher.index
     if "teacher" not in searcher.stored_modes:
-        raise RetrievalError("This index was made without a teacher: there is no quality to measure.")
+        raise RetrievalError(
+            "This index was made without a teacher: there is no quality to measure. Index again with "
+            "--teacher."
+        )
     items = np.random.default_rng(0).choice(len(index), min(QUERIES, len(index)), replace=False).tolist()
     photos = _read_photos(searcher, items[:TIMED])
     variants = _open_variants(searcher)

@@ -183,7 +183,10 @@ def read_rows(file: Path) -> tuple[list[str], list[list[str]]]:
         raise UsageError(f"{file} cannot be read as a CSV file: {error}.") from error
     for line, row in enumerate(rows, 2):
         if len(row) != len(header):
-            raise UsageError(f"{file}, row {line}, has {len(row)} fields, not {len(header)}.")
+            raise UsageError(
+                f"{file}, row {line}, has {len(row)} fields, not {len(header)}. "
+                "Quote values that hold a comma."
+            )
     # Data frames write row numbers first, without a name, and spreadsheets empty columns.
     named = [i for i, name in enumerate(header) if name or (i and any(row[i] for row in rows))]
     if len(named) < len(header):

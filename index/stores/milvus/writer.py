@@ -115,7 +115,9 @@ class MilvusWriter(StoreWriter):
         """Reach the server, and have what is there ready to be searched."""
         super().begin(models, options, sources)
         if options.factory not in (None, AUTO):
-            raise UsageError("--factory is for FAISS: a Milvus server is told --recall and --memory.")
+            raise UsageError(
+                "--factory is for FAISS. For a Milvus server give --recall and --memory instead."
+            )
         if options.metadata is not None:
             _require_short(options.metadata)
         if self._is_cached:

@@ -245,7 +245,7 @@ def test_wrong_requests_end_in_one_line(
     assert "Invalid value for '--recall': give a number." in refused("index", folder, "--recall", "high")
     assert "--budget must be at least 2, not 0" in refused("distill", folder, *distil, "--budget", 0)
     assert "timm has no model 'nonsense'" in refused("distill", folder, *distil, "--student", "nonsense")
-    assert "--device cuda cannot be had" in refused("index", folder, *model, "--device", "cuda")
+    assert "--device cuda does not work" in refused("index", folder, *model, "--device", "cuda")
     assert "is not an ONNX model" in refused("index", folder, "--model", folder / "0.png", "--out", out)
     assert "exists and is not an index" in refused("index", folder, "--model", student_file, "--out", folder)
     assert "is not an index" in refused("search", folder, folder / "0.png")

@@ -197,7 +197,7 @@ def test_what_is_sent_has_limits(tmp_path, monkeypatch):
     with pytest.raises(ImageError):
         taken.take(0, ".png", b"no image")
     taken.take(0, ".png", png(0))
-    with pytest.raises(UsageError, match="1 photos can be read, and at least 40"):
+    with pytest.raises(UsageError, match="1 photos can be read; at least 40"):
         taken.require_enough()
     monkeypatch.setattr(runs, "MOST_BYTES", len(png(0)) + 1)
     with pytest.raises(UsageError, match="Send at most"):
@@ -211,7 +211,7 @@ def test_a_folder_that_was_not_used_makes_room(learning, client, tmp_path):
         client.put(f"/learn/photos/{number}/0?suffix=.png", content=png(0))
     assert [each.name for each in tmp_path.iterdir()] == ["demo-2"]
     answer = client.post("/learn/start/2").json()
-    assert answer["detail"] == "1 photos can be read, and at least 40 are needed."
+    assert answer["detail"] == "1 photos can be read; at least 40 are needed. Choose a folder with more."
     other = TestClient(client.app, **LOCAL)
     assert other.put("/learn/photos/2/1?suffix=.png", content=png(1)).status_code == 200
 
@@ -222,7 +222,7 @@ def test_two_pages_do_not_mix_their_photos(learning, client, tmp_path):
     refused = client.put("/learn/photos/1/0?suffix=.png", content=png(0)), client.post("/learn/start/1")
     for answer in refused:
         assert answer.status_code == 400
-        assert answer.json()["detail"] == "Another page sends a folder, or has. Choose yours again."
+        assert answer.json()["detail"] == "Another page has sent a folder since. Choose yours again."
     assert [each for each in tmp_path.rglob("*") if each.is_file()] == []
 
 
