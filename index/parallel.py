@@ -23,15 +23,12 @@ def count_cores() -> int:
     return min(cores, -(-most // period))
 
 
-CORES = count_cores()
-WORKERS = CORES  # threads that decode
+CORES = count_cores()  # each decodes in a thread
 T = TypeVar("T")
 U = TypeVar("U")
 
 
-def bounded_map(
-    work: Callable[[T], U], things: Iterable[T], ahead: int, threads: int = WORKERS
-) -> Iterator[U]:
+def bounded_map(work: Callable[[T], U], things: Iterable[T], ahead: int, threads: int = CORES) -> Iterator[U]:
     """Map in order like `map`, in threads, with at most `ahead` results waiting: memory stays constant."""
     waiting: deque[Future[U]] = deque()
     with ThreadPoolExecutor(threads) as pool:

@@ -162,9 +162,6 @@ def search_item(searcher: SharedSearcher, item: int, wanted: SearchOptions) -> A
 def search_text(searcher: SharedSearcher, words: str, wanted: SearchOptions) -> Answer:
     """Search by words; raises as `SharedSearcher.find_text`."""
     text = Text(words)
-    if searcher.text and wanted.mode not in searcher.text_modes:
-        modes = ", ".join(searcher.text_modes)
-        raise UsageError(f"No mode {wanted.mode!r} for words here, only {modes}.")
     found = NOTHING
     with suppress(NoMatchError):
         found = searcher.find_text(text, wanted.mode, wanted.k, wanted.filter)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from app.server.metrics import FAILED, STAGES
 from index.embedders.base import embed_checked
-from index.errors import NoMatchError, RetrievalError, needs
+from index.errors import NoMatchError, RetrievalError, UsageError, needs
 from index.feedback import Examples
 from index.images.decode import Photo
 from index.io import content_digest
@@ -92,6 +92,8 @@ class SharedSearcher(Searcher):
         """Search as `Searcher.find_text`; raises BusyError if its turn does not come in time."""
         if self.text is None:
             return super().find_text(text, mode, k, filter)  # which refuses
+        if (known := self.text_modes) and mode not in known:
+            raise UsageError(f"No mode {mode!r} for words here, only {', '.join(known)}.")
         with self._turn(TEXT):
             return _observed(super().find_text(text, mode, k, filter), mode)
 

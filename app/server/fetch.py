@@ -1,6 +1,5 @@
 """Fetch an image by its address, and only from public ones: the server is no way into its network."""
 
-import socket
 from typing import Any
 from urllib.parse import urljoin
 
@@ -10,7 +9,7 @@ import httpx
 
 from index.errors import ImageError
 from index.images.decode import decode
-from index.images.public_address import is_public
+from index.images.public_address import look_up
 
 MOST_BYTES = 50_000_000
 SECONDS = 15.0  # for all of it: names, redirects, every byte
@@ -113,11 +112,10 @@ class _PublicNetwork(httpcore.AnyIOBackend):
 def _look_up(host: str, port: int) -> list[str]:
     """Look up the addresses that a name stands for, and refuse it unless all of them are public."""
     try:
-        found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
+        addresses, public = look_up(host, port)
     except (OSError, UnicodeError) as error:
         raise ImageError("no such site: check the address") from error
-    addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
-    if not all(is_public(address.partition("%")[0]) for address in addresses):
+    if not public:
         raise ImageError(
             "this server fetches images from public addresses only, not from a private network: "
             "download the image and drop it here"

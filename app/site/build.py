@@ -19,6 +19,7 @@ from index.errors import UsageError
 from index.html import load
 from index.progress import count
 from index.search import Searcher, open_searcher
+from index.stores.filters import Filter
 from index.stores.metadata.columns import SEPARATOR
 
 HERE = Path(__file__).parent
@@ -155,10 +156,8 @@ def _check(options: SiteOptions, searcher: Searcher) -> None:
             f"--no-thumbnails takes an http(s) address or a relative one, not {options.pictures}."
         )
     wanted = [name for name in filled if name not in ("name", "digest")]
-    for name in (*wanted, options.title_column, options.link_column):
-        if name and name not in columns:
-            there = f"only {', '.join(columns)}" if columns else "nor any other: see index --metadata"
-            raise UsageError(f"This index has no column {name!r}, {there}.")
+    named = filter(None, (*wanted, options.title_column, options.link_column))
+    Filter(columns=dict.fromkeys(named, "")).require_columns(columns)
 
 
 def _write_page(folder: SiteFolder, title: str, options: SiteOptions) -> dict[str, str]:

@@ -12,7 +12,7 @@ from app.site.folder import DATA, SiteFolder
 from index.errors import ImageError
 from index.images.decode import decode, encode
 from index.images.sources import image_at
-from index.parallel import WORKERS, bounded_map
+from index.parallel import CORES, bounded_map
 from index.progress import count, note, progress
 from index.search import Searcher
 from index.stores.base import Store
@@ -115,7 +115,7 @@ def write_pictures(folder: SiteFolder, items: Sequence[Item], large: bool = True
 
     failed = []
     with progress(len(items), "Pictures") as bar:
-        for made in bounded_map(make, items, 4 * WORKERS):
+        for made in bounded_map(make, items, 4 * CORES):
             if isinstance(made, str):
                 failed.append(made)
             else:

@@ -19,7 +19,7 @@ from index.errors import ImageError, UnansweredError
 from index.images.decode import decode_file
 from index.images.file import ImageFile
 from index.io import content_digest
-from index.parallel import BATCH, WORKERS, bounded_map
+from index.parallel import BATCH, CORES, bounded_map
 from index.stores.records import Failure, Item
 from index.teachers.client import BudgetedTeacher
 from index.teachers.questions import Question
@@ -52,7 +52,7 @@ def embed_files(
     files: Iterable[ImageFile],
     models: Mapping[str, Embedder],
     batch: int | None = None,
-    workers: int = WORKERS,
+    workers: int = CORES,
     paid: BudgetedTeacher | None = None,
     is_copy: Callable[[ImageFile, str], bool] = lambda *_: False,
 ) -> Generator[Embedded, None, None]:
@@ -98,6 +98,16 @@ def embed_files(
         data += reading
         total += reading + embedding
         yield replace(embedded, waiting=data / total)
+
+
+def join(parts: Sequence[Embedded]) -> Embedded:
+    """Put outcomes together, in their order."""
+    spaces = {space for part in parts for space in part.vectors}
+    return Embedded(
+        [item for part in parts for item in part.items],
+        {s: np.concatenate([part.vectors[s] for part in parts if s in part.vectors]) for s in sorted(spaces)},
+        [failure for part in parts for failure in part.failures],
+    )
 
 
 def embed_ready(

@@ -11,7 +11,7 @@ import logging
 import os
 import re
 import socket
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
@@ -19,11 +19,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from index.build.embed import Embedded, embed_files
+from index.build.embed import Embedded, embed_files, join
 from index.embedders.base import Embedder
 from index.embedders.onnx import OnnxEmbedder, bits_of
 from index.embedders.options import EmbedderOptions
@@ -240,16 +239,6 @@ def read_piece(path: Path) -> Embedded:
         reason = in_line(error, False)
         raise RetrievalError(f"{path} is damaged: {reason}. Remove it, then go on with --resume.") from error
     return Embedded(items, vectors, failures)
-
-
-def join(parts: Sequence[Embedded]) -> Embedded:
-    """Put outcomes together, in their order."""
-    spaces = {space for part in parts for space in part.vectors}
-    return Embedded(
-        [item for part in parts for item in part.items],
-        {s: np.concatenate([part.vectors[s] for part in parts if s in part.vectors]) for s in sorted(spaces)},
-        [failure for part in parts for failure in part.failures],
-    )
 
 
 TRIES = ".tries"  # a byte for each process that began with a piece

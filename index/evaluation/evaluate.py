@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from index.build.embed import embed_files
+from index.build.embed import embed_files, join
 from index.errors import RetrievalError, UsageError
 from index.evaluation.metrics import average_precision, recall_at_k
 from index.evaluation.rankings import ByMode, Options, Values, check_modes, score_modes
@@ -81,19 +81,17 @@ def _resolve(path: str | Path) -> str:
 
 def _embed_queries(searcher: Searcher, files: Sequence[ImageFile]) -> tuple[list[Item], dict[str, Vectors]]:
     """Embed files with every model, as `(n, dim)` rows. One that cannot be read is named and left out."""
-    items: list[Item] = []
-    parts: dict[str, list[Vectors]] = {name: [] for name in searcher.models}
+    parts = []
     with progress(len(files), "queries") as bar:
         for done in embed_files(files, searcher.models):
-            items.extend(done.items)
-            for name, rows in done.vectors.items():
-                parts[name].append(rows)
+            parts.append(done)
             for failure in done.failures:
                 say(f"skipped {failure.path}: {failure.reason}")
             bar.update(len(done.items) + len(done.failures))
-    if not items:
+    whole = join(parts)
+    if not whole.items:
         raise RetrievalError(f"None of the {len(files)} queries could be read. Check --queries.")
-    return items, {name: np.concatenate(rows) for name, rows in parts.items()}
+    return whole.items, whole.vectors
 
 
 def _own_ids(index: Store, queries: Sequence[Item]) -> list[list[int]]:

@@ -31,9 +31,15 @@ def leads_inward(source: str, target: str) -> bool:
     return target != source and _all_public(source) and not _all_public(target)
 
 
+def look_up(host: str, port: int | None = None) -> tuple[list[str], bool]:
+    """Look up the addresses of a host, and whether all are public; OSError or UnicodeError if it has none."""
+    found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
+    addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
+    return addresses, all(is_public(address.partition("%")[0]) for address in addresses)
+
+
 def _all_public(host: str) -> bool:
     try:
-        found = socket.getaddrinfo(host.strip("[]"), None, type=socket.SOCK_STREAM)
+        return look_up(host)[1]
     except (OSError, UnicodeError):
         return True  # leads nowhere
-    return all(is_public(str(entry[4][0]).partition("%")[0]) for entry in found)

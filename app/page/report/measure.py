@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.page.views import GALLERY
-from index.build.embed import embed_files
+from index.build.embed import embed_files, join
 from index.device import CUDA
 from index.embedders.base import Embedder
 from index.embedders.onnx import OnnxEmbedder
@@ -55,11 +55,6 @@ class Point:
     milliseconds: float  # one photo, decoded, to its results: embedding and search
     agreement: Estimate  # overlap@10 with what the teacher finds
     best: bool = False  # whether no other way is both faster and better
-
-    @property
-    def quality(self) -> float:
-        """Mean overlap@10 with what the teacher finds."""
-        return self.agreement.mean
 
 
 def find_variants(index: Store) -> dict[str, Path]:
@@ -136,9 +131,10 @@ def mark_best(points: Sequence[Point]) -> list[Point]:
     """Mark the Pareto points, which no other equals in both respects and beats in one; the fastest first."""
     marked = []
     for point in sorted(points, key=lambda point: point.milliseconds):
-        as_good = [other.milliseconds for other in points if other.quality >= point.quality]
-        as_fast = [other.quality for other in points if other.milliseconds <= point.milliseconds]
-        best = (min(as_good), max(as_fast)) == (point.milliseconds, point.quality)
+        quality = point.agreement.mean
+        as_good = [other.milliseconds for other in points if other.agreement.mean >= quality]
+        as_fast = [other.agreement.mean for other in points if other.milliseconds <= point.milliseconds]
+        best = (min(as_good), max(as_fast)) == (point.milliseconds, quality)
         marked.append(replace(point, best=best))
     return marked
 
@@ -192,13 +188,8 @@ def _embed_again(
         return list(items), {}
     by_path = {index.items[item].path: item for item in items}
     files = [image_at(path, index.items[item].name, index.allowed) for path, item in by_path.items()]
-    kept: list[int] = []
-    rows: dict[str, list[NDArray[np.float32]]] = {name: [] for name in models}
-    for done in embed_files(files, models):
-        kept += [by_path[item.path] for item in done.items]
-        for name, part in done.vectors.items():
-            rows[name].append(part)
-    return kept, {name: np.concatenate(parts) for name, parts in rows.items()}
+    done = join(list(embed_files(files, models)))
+    return [by_path[item.path] for item in done.items], done.vectors
 
 
 def _search_milliseconds(find: Find, queries: int) -> float:

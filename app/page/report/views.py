@@ -104,18 +104,12 @@ def render_ways(work: Background[list[Point]], paid: Sequence[str]) -> str:
     if work.result is None:
         return HTML.measuring(work.done)
     points = work.result
-    marks = [Mark(p.milliseconds, 100 * p.quality, p.name, p.best) for p in points]
+    marks = [Mark(p.milliseconds, 100 * p.agreement.mean, p.name, p.best) for p in points]
     x = log_axis("ms, from a decoded photo to its results", [mark.x for mark in marks])
     y = linear_axis(OVERLAP, [mark.y for mark in marks], 0, 100)
     rows = [
-        [
-            p.name,
-            f"{p.milliseconds:.1f}",
-            f"{100 * p.quality:.1f}",
-            _interval(p.agreement),
-            "yes" if p.best else "",
-        ]
-        for p in points
+        [m.label, f"{m.x:.1f}", f"{m.y:.1f}", _interval(p.agreement), "yes" * p.best]
+        for m, p in zip(marks, points, strict=True)
     ]
     chart = draw_chart("Agreement with the teacher by time of a search", marks, x, y)
     return HTML.ways(QUERIES, paid, chart, (["way to search", "ms", y.name, "95 %", "Pareto"], rows))

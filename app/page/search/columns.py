@@ -63,9 +63,6 @@ def search_column(searcher: Searcher, query: Query, mode: str, request: SearchRe
         ImageError: The picture cannot be decoded; the message is a whole line.
     """
     if query.text is not None:
-        if (known := searcher.text_modes) and mode not in known:
-            missing = f"No mode {mode!r} for words here, only {', '.join(known)}."
-            return SearchColumn(mode, None, missing=missing)
         try:
             return SearchColumn(mode, searcher.find_text(query.text, mode, request.k, request.filter))
         except RetrievalError as reason:

@@ -23,7 +23,6 @@ function makeCropper(root, changed) {
     pen.drawImage(picture, -width / 2, -height / 2);
     [canvas.width, canvas.height] = [sheet.width, sheet.height];
     canvas.getContext('bitmaprenderer').transferFromImageBitmap(sheet.transferToImageBitmap());
-    root.classList.toggle('wide', canvas.width > 2 * canvas.height);
   }
 
   function place() {

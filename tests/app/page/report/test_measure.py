@@ -31,14 +31,14 @@ def test_every_way_to_search_is_measured(searcher: Searcher, monkeypatch):
     points = {point.name: point for point in measure(searcher, shares.append)}
     assert set(points) == {"student", "teacher", "asymmetric", "rerank", "int8"}
     assert all(0 < point.milliseconds < 1000 for point in points.values())
-    assert points["teacher"].quality == 1
+    assert points["teacher"].agreement.mean == 1
     assert points["teacher"].best
     every = list(range(12))
     truth = searcher.search_items(every, "teacher", 4).ids
     for mode in ("student", "asymmetric"):
         found = searcher.search_items(every, mode, 4).ids
-        assert points[mode].quality == pytest.approx(overlap_at_k(found, truth).mean())
-    assert points["int8"].quality != points["student"].quality
+        assert points[mode].agreement.mean == pytest.approx(overlap_at_k(found, truth).mean())
+    assert points["int8"].agreement.mean != points["student"].agreement.mean
     assert shares[-1] == 1
 
 
