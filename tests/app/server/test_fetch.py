@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from app.server import fetch
 from app.server.fetch import fetch_image
 from index.errors import ImageError
+from index.images import public_address
 from index.images.public_address import is_public
 
 
@@ -70,7 +71,7 @@ def listening(*answers, pause: float = 0.0):
 @pytest.fixture
 def open_network(monkeypatch):
     """This machine counts as public, so that there is somebody to talk to."""
-    monkeypatch.setattr(fetch, "is_public", lambda address: address == "127.0.0.1")
+    monkeypatch.setattr(public_address, "is_public", lambda address: address == "127.0.0.1")
 
 
 @pytest.mark.parametrize(

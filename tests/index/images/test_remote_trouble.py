@@ -269,7 +269,7 @@ def test_dates_of_retry_after():
 
 def test_the_table_in_the_documentation_has_these_numbers():
     table = (Path(__file__).parents[3] / "docs" / "formats.md").read_text()
-    again = f"asked again, up to {ATTEMPTS} times, after `Retry-After` if that is up to {LONGEST:g} s"
+    again = f"asked up to {ATTEMPTS} times in all, after `Retry-After` if that is up to {LONGEST:g} s"
     asked = f"| status {', '.join(map(str, BUSY))}, a broken connection, {SILENCE:g} s of silence | {again}"
     assert asked in table
     assert f"up to {MAX_BYTES >> 20} MiB" in table
