@@ -125,6 +125,8 @@ def fit_student(
         student.load_state_dict(former.weights)
     else:
         shrinking = aim(student, options)
+    if shrinking and not options.steps:
+        recipe = replace(recipe, steps=shrinking.lengthen(recipe.steps))
     start = perf_counter()
     asked_of, at = answered.queries, {digest: i for i, digest in enumerate(pool.digests)}
     rows = np.array([at[digest] for digest in answered.digests])

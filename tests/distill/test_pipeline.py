@@ -576,8 +576,8 @@ def test_several_targets_learn_from_the_same_answers_and_are_drawn_by_their_time
         picture(i).save(folder / f"{i}.png")
     save_file(timm.create_model(OPTIONS.student).state_dict(), tmp_path / "weights.safetensors")
     options = replace(
-        OPTIONS, budget=40, weights=str(tmp_path / "weights.safetensors"), stages=None, steps=10,
-        recipe=Recipe(batch=8),
+        OPTIONS, budget=40, weights=str(tmp_path / "weights.safetensors"), stages=None, steps=None,
+        recipe=Recipe(batch=8, steps=20),
     )  # fmt: skip
     whole = measure_students("parameters", [build_student(open_backbone(options), options)], options.size)[0]
     targets = [Target("parameters", round(share * whole, 3)) for share in (0.6, 0.8)]
@@ -586,6 +586,9 @@ def test_several_targets_learn_from_the_same_answers_and_are_drawn_by_their_time
     assert teacher.asked == done.run["asked_now"] == 40
     small = read_run(out / f"target-{targets[0]}".replace(" ", "-"))
     assert small["student"]["parameters"] < done.run["student"]["parameters"]
+    # It is cheaper, and takes more steps.
+    assert small["options"]["recipe"]["steps"] == pytest.approx(20 / 0.6, abs=1)
+    assert done.run["options"]["recipe"]["steps"] == pytest.approx(20 / 0.8, abs=1)
     assert small["data_digest"] == done.run["data_digest"]
     assert [point["ms"] for point in done.run["curve"]] == [
         1000 * run["cost"]["student_seconds"] for run in (small, done.run)

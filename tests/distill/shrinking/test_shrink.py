@@ -91,6 +91,12 @@ def test_widths_go_where_least_is_lost_for_what_it_costs():
     assert choose_widths([48, 48], [cheap, dear], costs, 14.0) == [48, 48]
 
 
+def test_a_student_takes_more_steps_as_far_as_it_gets_cheaper():
+    costs = Costs([[16, 32]], [[1.0, 8.0]], [1.0, 8.0], [1.0, 8.0])
+    steps = [Shrinking(Target("ms", value), costs).lengthen(1000) for value in (7.9, 6.4, 4, 2)]
+    assert steps == [1013, 1250, 2000, 2000]
+
+
 def test_a_student_meets_its_target_while_it_learns_and_then_learns_on():
     student, _ = make(target=Target("parameters", 0.1))
     (whole,), before = measure_students("parameters", [student], SIDE), widths(student)
