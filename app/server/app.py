@@ -88,7 +88,7 @@ class ServerOptions:
             if not re.fullmatch(r"https?://[a-z0-9.-]+(:[0-9]+)?", origin):
                 raise UsageError(f"--origin must be as https://shop.example, without a path, not {origin!r}.")
         if self.origins and self.password:
-            raise UsageError("Pages of an --origin cannot send a password. Leave one of them out.")
+            raise UsageError(f"Pages of an --origin cannot send a password. Unset {PASSWORD}.")
         for file in self.labelled or ():
             read_labels(file)  # now: the report reads it when it is looked at
 
