@@ -13,6 +13,7 @@ from tables import read_table
 from index.evaluation.charts import linear_axis
 
 WIDE, HIGH, LEFT, TOP, BOTTOM = 330, 260, 44, 56, 44
+EQUAL = "1000steps"  # as many as of a student that is not made small
 # --stages; --target-ms with --uniform; --target-ms with as many steps as the others, and with more
 WAYS = ("cut", "uniform width", "shrunk", "shrunk, twice the steps")
 SHOWN = ("default", "500", "128")  # recipe, budget and size
@@ -26,8 +27,8 @@ def read_lines(path: Path) -> dict[str, dict[str, Line]]:
     for row in read_table(path):
         if row["ms"] and (row["recipe"], row["budget"], row["size"]) == SHOWN:
             stages, of = row["stages"], found.setdefault(row["teacher"], {way: {} for way in WAYS})
-            longer, uniform, shrunk = stages.endswith("steps"), stages.endswith("uniform"), ">" in stages
-            way = WAYS[3 if longer else 1 if uniform else 2 if shrunk else 0]
+            way = WAYS[1] if "uniform" in stages else WAYS[2 + (not stages.endswith(EQUAL))]
+            way = way if ">" in stages else WAYS[0]
             for each in WAYS if stages == "default" else (way,):
                 of[each].setdefault(stages, []).append((float(row["ms"]), float(row["overlap@10"])))
     return {
