@@ -6,7 +6,7 @@ python benchmarks/plot_asking.py docs/asking.csv docs/asking.svg
 import math
 import sys
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from xml.sax.saxutils import escape
 
@@ -49,6 +49,15 @@ def read_gains(path: Path) -> dict[str, dict[int, float]]:
 def write(x: float, y: float, words: str, anchor: str = "start") -> str:
     """Write words at a place."""
     return f'<text class="soft" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(words)}</text>'
+
+
+def legend(names: Sequence[str]) -> tuple[list[str], float]:
+    """Write names beside dots of their colours in one line, and tell where it ends."""
+    parts, at = list[str](), 0.0
+    for i, name in enumerate(names):
+        parts.append(f'<circle class="s{i}" cx="{at + 6}" cy="31" r="4"/>' + write(at + 16, 35, name))
+        at += 44 + 7 * len(name)
+    return parts, at
 
 
 def draw(gains: Mapping[str, Mapping[int, float]]) -> str:

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
-from plot_asking import STYLE, write
+from plot_asking import STYLE, legend, write
 from tables import read_table
 
 from index.evaluation.charts import Axis
@@ -59,10 +59,8 @@ def draw(differences: Mapping[str, list[list[Line]]]) -> str:
     size = f"{WIDE * len(differences) + 10} {TOP + 16 + HIGH + BOTTOM}"
     parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size}"><style>{STYLE}</style>']
     parts.append(write(0, 14, "overlap@10 with interpolated pairs less that without, points"))
-    at = 0.0
-    for i, loss in enumerate(PAIRS):
-        parts.append(f'<circle class="s{i}" cx="{at + 6}" cy="31" r="4"/>' + write(at + 16, 35, loss))
-        at += 44 + 7 * len(loss)
+    keys, at = legend([*PAIRS])
+    parts += keys
     for dashes, words in (("", "with predictions"), (DASHES, "answers alone")):
         parts.append(f'<path class="grid" d="M{at} 31h22" {dashes}/>' + write(at + 28, 35, words))
         at += 60 + 6.6 * len(words)

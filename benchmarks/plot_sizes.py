@@ -1,13 +1,13 @@
-"""Draw what students rank like their teacher for the time they take, as an SVG, by how they were made small.
+"""Draw how far students rank like their teacher, by the time they take, as an SVG: cut, thin or shrunk.
 
-python benchmarks/plot_sizes.py docs/asking-reduced.csv docs/sizes.svg
+python benchmarks/plot_sizes.py docs/sizes.csv docs/sizes.svg
 """
 
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from plot_asking import STYLE, write
+from plot_asking import STYLE, legend, write
 from tables import read_table
 
 from index.evaluation.charts import linear_axis
@@ -60,10 +60,7 @@ def draw(lines: Mapping[str, Mapping[str, Line]]) -> str:
     size = f"{WIDE * len(lines) + 10} {TOP + 16 + HIGH + BOTTOM}"
     parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size}"><style>{STYLE}</style>']
     parts.append(write(0, 14, "overlap@10 with the teacher"))
-    at = 0.0
-    for i, way in enumerate(WAYS):
-        parts.append(f'<circle class="s{i}" cx="{at + 6}" cy="31" r="4"/>' + write(at + 16, 35, way))
-        at += 44 + 7 * len(way)
+    parts += legend(WAYS)[0]
     for column, (teacher, ways) in enumerate(lines.items()):
         parts.append(f'<g transform="translate({column * WIDE} 0)">' + write(LEFT, TOP + 4, teacher))
         for tick in y.ticks:

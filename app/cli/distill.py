@@ -21,10 +21,10 @@ HELPER = (
     "A free network that helps to predict the teacher's answers, best the one that it was made from: an ONNX "
     "file, a file of vectors, or file.py:function. May repeat."
 )
-BUDGET = "Most images to send to the teacher, over all runs; several, such as 100,500, make a student each."
+BUDGET = "Most images to send to the teacher, ever; several, such as 100,500, make a student each."
 TARGET = (
     "Shrink the student while it learns, to this many milliseconds an image on one core of this machine; "
-    "several, such as 0.5,1,2, make a student each."
+    "several, such as 0.5,1,2, make a student each. It takes more steps, at half of the cost twice as many."
 )
 BITS = (
     "Give the student codes of this many bits, such as 64, 128 or 256, fitted to the images. Costs no "
@@ -154,7 +154,7 @@ def upgrade(
     teacher: Annotated[str, option(f"The new teacher. {shared.TEACHERS}")],
     out: Annotated[Path, option("The student folder to write.")],
     teacher_option: shared.TeacherOptions = None,
-    budget: Annotated[int, option("Most images to send to the teacher, over all runs.")] = 500,
+    budget: Annotated[int, option("Most images to send to the teacher, ever.")] = 500,
     steps: shared.Steps = None,
     seed: shared.Seed = 0,
     ledger: shared.LedgerFile = None,

@@ -66,8 +66,7 @@ class Shrinking:
     def lengthen(self, steps: int) -> int:
         """Choose how many steps a student takes that shrinks: more as far as it gets cheaper, twice at most.
 
-        A step of a student of half the cost takes about half the time, and what it has lost takes longer to
-        make up for.
+        Its steps take less time, and what it has lost takes more of them to make up for.
         """
         return round(steps * min(self.costs.most / self.target.value, MOST_TIMES))
 
